@@ -169,7 +169,7 @@ def test_trials_of_an_arm_that_is_tuned_anew_for_each_seed_are_joined(tmp_path):
         (["nowhere"], "no runs to compare: 'nowhere' has no folder runs/"),
         (["mlflow:digits"], "mlflow:digits needs the address of MLflow: give --tracking-uri ADDRESS, or set MLFLOW_"),
         (["mlflow:digits", "--tracking-uri", "sqlite:///none.db"], "there is no MLflow store"),
-        (["out", "--filter", "x = 1"], "the filter 'x = 1' is for experiments in MLflow, and none is given"),
+        (["out", "--filter", "x = 1"], "got the filter 'x = 1' and no such experiment"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -181,7 +181,7 @@ def test_what_cannot_be_compared_is_said_in_one_sentence(tmp_path, capsys):
         ([tmp_path / "equal.npz"], "must have samples of at least 2 classes, got only 'ape'"),
         ([tmp_path / "nameless.npz"], "decisions are about samples with ids"),
         ([tmp_path / "nameless.npz", "--labels", "x.csv:y"], "nameless.npz has no ids"),
-        ([clean], "there is nothing to compare: no label is suspect, and no decisions are given"),
+        ([clean], "there is nothing to compare, because no label is suspect and no corrections are given"),
         ([noisy, "--arm", "liner"], "there is no arm 'liner'; did you mean 'linear'"),
         (["digits"], "features of images come from a pretrained model"),
         ([file, "--corrections", tmp_path / "none.csv"], "none.csv"),

@@ -137,7 +137,7 @@ def test_another_optimizer_takes_rate_and_decay_from_the_configuration():
         ({"weight_decay": -1e-4}, "weight_decay must not be negative"),
         ({"schedule": "linear"}, "'cosine' or 'step', got 'linear'"),
         ({"warmup": 1.0}, r"warmup must be a share of training in \[0, 1\), got 1.0"),
-        ({"milestones": (0.9, 0.8)}, "increasing shares"),
+        ({"milestones": (0.9, 0.8)}, "increasing fractions"),
     ],
 )
 def test_optimizer_settings_are_checked_when_created(change, message):

@@ -41,8 +41,8 @@ def read_sources(
     shown = [str(source).removeprefix(MLFLOW) for source in sources if str(source).startswith(MLFLOW)]
     if filter_string is not None and not shown:
         raise ValueError(
-            f"the filter {filter_string!r} is for experiments in MLflow, and none is given: leave it out, or give "
-            "mlflow:EXPERIMENT"
+            f"a filter chooses runs of an experiment in MLflow, got the filter {filter_string!r} and no such experiment"
+            ": give mlflow:EXPERIMENT, or leave the filter out"
         )
     selected: dict[Path, _Selected] = {}
     for source in (Path(source) for source in sources if not str(source).startswith(MLFLOW)):

@@ -111,7 +111,7 @@ def coverage_text(family: Family) -> str:
 
 
 def seed_sources_text(comparison: Comparison) -> str:
-    """Return a text that all seeds train on the same images, if the records show it; "" otherwise."""
+    """Return a sentence saying that all seeds train on the same images, if the records show it; otherwise ""."""
     runs = comparison.cells[comparison.baseline].values()
     whole = all(
         run.data.get("num_samples") and sum(run.data.get("class_counts") or ()) == run.data["num_samples"]
@@ -230,7 +230,7 @@ def sign_flip_text(comparison: Comparison) -> str:
 
 
 def image_texts(comparison: Comparison) -> list[str]:
-    """Return one text per arm with the p values of McNemar's test at each seed."""
+    """Return a line for each arm: the p value, at each seed, of McNemar's test against its reference."""
     by_arm: dict[str, list[str]] = {}
     for test in comparison.disagreements:
         mark = "+" if test.only_arm > test.only_reference else "-" if test.only_arm < test.only_reference else "="

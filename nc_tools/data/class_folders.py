@@ -169,6 +169,6 @@ def _check_names(top: Path, names: Sequence[str]) -> None:
     if what is not None:
         shown = short_list([printable(name) for name in names])
         raise ValueError(
-            f"the folders in {top} are {what} and no classes: {shown}. Give the labels as a table, "
-            f"table:FILE@{top}; if the folders are classes, rename them"
+            f"the folders in {top} are {what} and not classes: {shown}. Give the labels as a table, "
+            f"table:FILE@{top}; or, if they are classes after all, give the folders other names"
         )

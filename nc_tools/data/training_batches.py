@@ -41,9 +41,10 @@ class TrainingBatches(ABC):
             )
         _check_indices(indices, len(images))
         channels = images.shape[0]
-        if options.geometry is None and len(torch.as_tensor(options.mean)) != channels:
+        sizes = len(torch.as_tensor(options.mean)), len(torch.as_tensor(options.std))
+        if options.geometry is None and sizes != (channels, channels):
             raise ValueError(
-                f"mean and std must have one number for each of the {channels} channels, got {len(options.mean)}"
+                f"mean and std must have one number for each of the {channels} channels, got {sizes[0]} and {sizes[1]}"
             )
         self._options = options
         self._device = torch.device(options.device)

@@ -42,7 +42,7 @@ RUNS_MEASURED = 8
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage of a comparison, such as its tuning.
+    """How much one stage of a comparison costs, such as its tuning.
 
     Attributes:
         name: Name of the stage.

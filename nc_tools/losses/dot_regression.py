@@ -29,7 +29,7 @@ def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: fl
 
 
 class DotRegressionLoss(PerSampleLoss):
-    """Dot regression: (w_y . h - t)^2 / (2 t), which moves each feature to its class vector and not away from others.
+    """Dot regression: (w_y . h - t)^2 / (2 t), which moves a feature to its class vector, not away from others.
 
     Here t = ||w|| ||h||, the largest value that w_y . h can take.
 

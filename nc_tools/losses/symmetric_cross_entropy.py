@@ -32,7 +32,7 @@ def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0
 
 
 def reverse_of(nll: Tensor, log_zero: float) -> tuple[Tensor, Tensor]:
-    """Return the reverse cross-entropy -A (1 - p_y) and its derivative, from the negative log-likelihood -log p_y."""
+    """Return the reverse cross-entropy -A (1 - p_y), A = ``log_zero``, and its derivative with respect to -log p_y."""
     value = log_zero * torch.expm1(-nll)
     return value, -log_zero - value
 

@@ -155,8 +155,8 @@ def require_weight(train: TrainingSet, name: str) -> Tensor:
     """
     if train.weight is None:
         raise UndefinedScoreError(
-            f"{name} needs the class vectors of an affine head, got weight=None: pass head.weight times its scale, or "
-            "use a score that reads features or logits alone"
+            f"{name} needs class vectors, got weight=None: pass weight=head.scale * head.weight, if its logits are "
+            "weight @ features + bias, or use a score that reads features or logits alone"
         )
     return train.weight
 

@@ -137,7 +137,7 @@ def checked_samples(features: Tensor, logits: Tensor, width: int, num_classes: i
             f"logits {tuple(z.shape)}: compute them with the model that the score was fitted on"
         )
     if len(x) == 0:
-        raise ValueError("a set to score needs at least one sample, got none")
+        raise ValueError("a score needs at least one sample, got none: pass the features and logits of some images")
     _check_finite(x, z, "")
     return x, z
 

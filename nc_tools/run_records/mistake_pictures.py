@@ -76,8 +76,8 @@ def read_mistake_pictures(folder: Path) -> MistakePictures | None:
         raise DamagedFileError(f"index in {path.name} must be int64 (M,), got {index.dtype} {index.shape}")
     if images is not None and not _is_pictures(images, len(index)):
         raise DamagedFileError(
-            f"images in {path.name} must be uint8 ({len(index)}, 1 or 3, H, W) of at most {PICTURE_SIDE} pixels, got "
-            f"{images.dtype} {images.shape}"
+            f"images in {path.name} must be uint8 ({len(index)}, 1 or 3, H, W) of at most {PICTURE_SIDE} pixels a side"
+            f", got {images.dtype} {images.shape}"
         )
     if not matches(paths, list[str]) or len(paths) not in (0, len(index)):
         raise DamagedFileError(f"paths in {path.name} must be {len(index)} texts, got {short_repr(paths)}")

@@ -58,7 +58,8 @@ def label_arms(features: Path, data: DataConfig, folder: Path, seed: int = 0) ->
         arms["pruned"] = LabelArm(folder / "pruned.csv", f"the {number:,} most suspect images left out")
     if not arms:
         raise ValueError(
-            "there is nothing to compare: no label is suspect, and no decisions are given: add --corrections FILE"
+            "there is nothing to compare, because no label is suspect and no corrections are given: add --corrections "
+            "FILE, a file of your decisions about labels"
         )
     return arms
 

@@ -85,7 +85,7 @@ class Processes:
             group.allreduce([tensor]).wait()
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001
-        """Return whether a flag is set in some process."""
+        """Return whether a flag is set in at least one process."""
         flags = torch.tensor([int(flag)])
         self.sum(flags)
         return bool(flags)
@@ -154,7 +154,7 @@ class Processes:
 
 
 class SharedStop:
-    """Whether a stop was requested in some process; reading it is an exchange, so all processes must read it.
+    """Whether a stop was requested in at least one process; reading it is an exchange, so all processes must read it.
 
     Args:
         processes: The processes.
@@ -167,7 +167,7 @@ class SharedStop:
 
     @property
     def requested(self) -> bool:
-        """Whether the signal is set in some process."""
+        """Whether the signal is set in at least one process."""
         return self._processes.any(self._own is not None and self._own.requested)
 
 

@@ -78,7 +78,9 @@ class OptimConfig:
         if not 0 <= self.warmup < 1:
             raise ValueError(f"optim.warmup must be a share of training in [0, 1), got {self.warmup}")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
-            raise ValueError(f"optim.milestones must be increasing shares of training in (0, 1), got {self.milestones}")
+            raise ValueError(
+                f"optim.milestones must be increasing fractions of training between 0 and 1, got {self.milestones}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

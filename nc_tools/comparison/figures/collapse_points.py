@@ -32,7 +32,7 @@ class Series:
 
     @property
     def scale(self) -> float:
-        """Factor of the numbers written: fractions are shown in per cent."""
+        """What values are multiplied by when they are written: 100 for fractions, shown in per cent, else 1."""
         return 100.0 if metric_info(self.metric).unit == "points" or self.metric.startswith(_OOD) else 1.0
 
 

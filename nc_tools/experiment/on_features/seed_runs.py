@@ -19,7 +19,7 @@ MakeRuns = Callable[[str, Sequence[Job]], Sequence[JobResult]]
 
 
 def trial_scores(root: Path, plan: Plan) -> TrialScores:
-    """Return the scores of the tuning trials that have ended in an output folder."""
+    """Return the scores of finished tuning trials, read from an output folder."""
     return TrialScores(root / "seeds" / "trials", plan.protocol.primary.replace("test/", "holdout/", 1))
 
 
