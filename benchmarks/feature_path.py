@@ -14,12 +14,12 @@ with the class vectors (or the projection, and its product with the frame), and 
 for each sample of a hold-out after a trial and after every epoch of a hold-out run, and of the training and test set of
 every final run, the forward ones.
 They are counted from the records of the runs, and divided by two speeds, each reached in two processes at once. Both
-are means of one measurement before and one after the runs, because the speed of a shared machine changes:
+are measured before and after the runs, and the mean is taken, because the speed of a shared machine changes. They are:
 
 - the highest one: one product of features (256, D) with the class vectors of 5, 15 or 25 heads, whichever is fastest,
   and its gradient, again and again on the same numbers, which stay in the cache; the least of 40 turns;
 - that of a step: the products of a pack of all arms at five rates, with a new batch, its own class vectors and its own
-  gradients, as no program can avoid that trains these heads; the median of 60 steps.
+  gradients, which no program that trains these heads can avoid; the median of 60 steps.
 """
 
 from __future__ import annotations

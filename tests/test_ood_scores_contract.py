@@ -194,6 +194,7 @@ def test_wrong_samples_are_rejected():
         (lambda: KNN(0), "at least 1, got 0"),
         (lambda: Energy(0.0), "temperature must be positive"),
         (lambda: GEN(gamma=1.0), "gamma must lie between 0 and 1"),
+        (lambda: GEN(gamma=0.0), "gamma must lie between 0 and 1"),
         (lambda: GEN(largest=0), "largest is a number of classes"),
         (lambda: ViM(-1), "must not be negative"),
         (lambda: NECO(0), "at least 1, got 0"),
@@ -212,6 +213,8 @@ def test_outliers_for_grood_are_checked():
         GROOD([[0.0] * 7])
     with pytest.raises(ValueError, match=r"outliers must be features \(M, 7\)"):
         fitted(GROOD(torch.zeros(3, 5)))
+    with pytest.raises(ValueError, match="of at least one image"):
+        fitted(GROOD(torch.zeros(0, 7)))
     with pytest.raises(ValueError, match="outliers must be finite, but 1 of 3"):
         fitted(GROOD(torch.tensor([[0.0] * 7, [math.nan] * 7, [1.0] * 7])))
 

@@ -204,7 +204,7 @@ def test_the_store_is_made_before_there_is_a_run_to_show_and_what_is_new_is_sent
         for number in (1, 2):
             with RunRecord.create(out, RunIdentity("final", arm="etf", seed=number)) as run:
                 run.finish({})
-            if number == 2:  # those to send were listed before the first one was shown
+            if number == 2:  # made after run 1 was shown, so after the first call listed its runs
                 assert len(shown_runs(out / "mlflow.db")) == 1
             sync.push_soon()
             shown = ["FINISHED"] * number

@@ -19,4 +19,4 @@ def count_bad_rows(values: Tensor) -> int:
     """
     if bool(values.sum().isfinite()):
         return 0
-    return int((~values.isfinite().flatten(1).all(dim=1)).sum())
+    return int((~values.isfinite().reshape(len(values), -1).all(dim=1)).sum())

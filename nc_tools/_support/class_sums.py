@@ -17,8 +17,9 @@ _BLOCK_CPU, _BLOCK_DEVICE = 1 << 19, 1 << 26
 def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Count the samples of every class and sum their features in float64, without a float64 copy of the features.
 
-    Each feature is read once, and every call gives the same result. The sums have the rounding of float64, about 1e-16
-    of the features: a mean of float32 features is exact even if their spread is a millionth of their size.
+    Each feature is read once, and every call gives the same result. The sums have the rounding of float64, which grows
+    with the samples of a class, to 2e-14 for two million: a mean of float32 features is exact even if their spread is a
+    millionth of their size.
 
     Args:
         features: (N, D), float32 or float64.
@@ -56,7 +57,7 @@ def _add_in_order(sums: Tensor, features: Tensor, labels: Tensor) -> None:
 
 
 def _add_bags(sums: Tensor, features: Tensor, labels: Tensor) -> None:
-    """Do the same with a sum for each class of the block and one addition for each class: the order is fixed."""
+    """Do the same in an order that is fixed on a GPU too: a sum for each class of the block, then one addition."""
     group, classes = group_classes(labels, len(sums))
     ordered, order = group.sort(stable=True)
     starts = torch.searchsorted(ordered, torch.arange(len(classes), device=labels.device))

@@ -16,7 +16,7 @@ def traced() -> bool:
         >>> traced()
         False
     """
-    return bool(torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing())
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or jit_traced()
 
 
 def jit_traced() -> bool:

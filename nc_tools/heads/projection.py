@@ -47,7 +47,7 @@ def draw_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator 
     """Initialize weight and bias in place as ``nn.Linear`` does, from the given generator.
 
     The numbers are drawn on the generator's device: with a CPU generator the weights are the same on every device.
-    Nothing is drawn on the meta device from the global generator: it stores nothing, and torch would import sympy.
+    The meta device stores no numbers, so none are drawn there from the global generator: torch would import sympy.
     """
     bound = weight.shape[1] ** -0.5
     with torch.no_grad():

@@ -48,7 +48,7 @@ COLUMNS = ("mutants", "killed", "timeout", "survived", "not listed", "broken tes
 class Recorder:
     """Pytest plugin: which lines each test runs, how many seconds it takes and whether it fails.
 
-    Files in which a test takes seconds to set up share what is set up: their tests stay together.
+    The tests of a file share what takes seconds to set up, so the tests of such a file run one after the other.
     """
 
     def __init__(self, modules: Collection[Path]) -> None:
@@ -89,11 +89,9 @@ class Trial:
         self, mutant: Mutant, chosen: Collection[str], seconds: Mapping[str, float], together: Collection[str]
     ) -> None:
         self.mutant, self.chosen, self.seconds = mutant, chosen, seconds
-        files = [test.partition("::")[0] for test in chosen]
-        self.of_file = dict.fromkeys(together, 0.0)
-        for test, file in zip(chosen, files, strict=True):
-            if file in together:
-                self.of_file[file] += seconds[test]
+        self.of_file = {
+            file: sum(seconds[test] for test in chosen if test.partition("::")[0] == file) for file in together
+        }
 
     def pytest_sessionstart(self) -> None:
         """Put the mutant before pytest's own import hook, which is installed by now."""
@@ -102,8 +100,10 @@ class Trial:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out the other tests, except those that exist only with this mutant."""
         items[:] = [item for item in items if item.nodeid in self.chosen or item.nodeid not in self.seconds]
-        own = {item: self.seconds.get(item.nodeid, 0.0) for item in items}
-        items.sort(key=lambda item: self.of_file.get(item.nodeid.partition("::")[0], own[item]))
+        items.sort(key=self._rank)
+
+    def _rank(self, item: pytest.Item) -> float:
+        return self.of_file.get(item.nodeid.partition("::")[0], self.seconds.get(item.nodeid, 0.0))
 
 
 def in_fork(limit: float, work: Callable[..., int], *args: object) -> int | None:

@@ -110,8 +110,8 @@ def _make_records(job: HeadsJob, on_progress: OnProgress, stop: StopSignal) -> l
             raise Killed("stopped before all runs were evaluated")
         on_progress(RunProgress(f"evaluating {job.stage}", number, len(runs), unit="run"))
         results.append(record_final(run) if run.job.kind == "final" else record_holdout(run))
-        if number == len(runs) or runs[number].samples is not run.samples:
-            run.samples.data.kept_results.clear()  # features of one seed at a time are in memory
+        if all(later.samples is not run.samples for later in runs[number:]):
+            run.samples.data.kept_results.clear()  # or the features of all seeds would be in memory
     return results
 
 

@@ -1,4 +1,4 @@
-"""The losses of a pack: one call for all members with the same loss where that gives the same numbers."""
+"""The losses of a pack: few calls for all members with the same loss, where that gives the same numbers."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _BY_SAMPLE: tuple[type[PerSampleLoss], ...] = (
     LabelRelaxationLoss, LogitAdjustedLoss, SymmetricCrossEntropyLoss, VectorScalingLoss,
 )  # fmt: skip
 
-_LARGE = 2**16  # logits whose copies take longer than another call
+_LARGE = 2**16  # logits that a CPU copies in more time than another call takes
 
 
 def loss_groups(losses: Sequence[LossTerm]) -> list[int]:
-    """Return for each loss the number of its group; losses of one group are computed in one call.
+    """Return for each loss the number of its group; losses of one group are computed in few calls.
 
     Example:
         >>> loss_groups([CrossEntropyLoss(), FocalLoss(), CrossEntropyLoss()])
@@ -149,7 +149,8 @@ def _calls(blocks: Sequence[Block], step: StackedStep) -> list[list[Block]]:
 
 
 def _is_large(block: Block, step: StackedStep) -> bool:
-    return block.size * step.labels.shape[1] * step.parts[block.stack].stack.head.num_classes >= _LARGE
+    count = block.size * step.labels.shape[1] * step.parts[block.stack].stack.head.num_classes
+    return step.labels.is_cpu and count >= _LARGE
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WIDE = 64  # classes from which a product for each member is as fast as one for several
+_WIDE = 64  # from this many classes on, the backward pass makes one product for each member
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class _SharedProduct(torch.autograd.Function):
         ctx.sizes = sizes
         members, classes, _ = weight.shape
         out = weight.new_empty(members, parts[0].shape[0], classes)
-        together, first = _members_at_once(classes), 0
+        together, first = _members_at_once(classes) if weight.is_cpu else members, 0
         for part, size in zip(parts, sizes, strict=True):
             for start in range(first, first + size, together):
                 end = min(start + together, first + size)
@@ -95,5 +95,8 @@ class _SharedProduct(torch.autograd.Function):
 
 
 def _members_at_once(classes: int) -> int:
-    """Return how many members enter one product: about 200 or 500 class vectors, with features a part of the cache."""
+    """Return how many members enter one forward product on a CPU.
+
+    Their class vectors, about 200, or 500 if there are many classes, then stay in its cache beside the features.
+    """
     return max(1, (500 if classes >= _WIDE else 200) // classes)
