@@ -17,8 +17,8 @@ class HeadEvaluator(Evaluator):
     """An :class:`Evaluator` of a head on fixed features, with the same numbers.
 
     A head is one product with the features, so reading and scaling them for every head would take as long as the head.
-    They are kept in ``kept_results``, by the images, the indices and the scaling. The owner of that store clears it once the
-    heads of a seed are evaluated.
+    They are kept in ``kept_results``, by the images, the indices and the scaling. The owner of that store clears
+    it once the heads of a seed are evaluated.
     """
 
     @torch.no_grad()
