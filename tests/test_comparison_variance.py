@@ -143,6 +143,9 @@ def test_the_sd_of_an_arm_is_that_of_single_runs_however_many_frames_it_has():
     assert np.mean(triple) == pytest.approx(2, rel=0.1)
     assert np.mean(single) == pytest.approx(2, rel=0.1)
     assert run_sd({0: {0: 1.0}}) is None
+    two = {seed: {10 * seed: float(seed), 10 * seed + 1: seed + 0.5} for seed in range(3)}
+    assert run_sd(two) == pytest.approx(math.sqrt(nested_shares([[0, 0.5], [1, 1.5], [2, 2.5]]).total))
+    assert run_sd(two) != pytest.approx(np.std([0, 0.5, 1, 1.5, 2, 2.5], ddof=1))
 
 
 def test_the_error_of_frames_counts_each_seed_alike_where_their_numbers_differ():

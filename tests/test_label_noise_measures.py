@@ -115,3 +115,4 @@ def test_precision_at_k():
     assert precision_at(order, wrong, 3) == pytest.approx(2 / 3)
     assert precision_at(order, wrong, 99) == 0.5
     assert precision_at(order, torch.zeros(4, dtype=torch.bool)) is None
+    assert precision_at(order, wrong, 0) is None

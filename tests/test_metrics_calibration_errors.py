@@ -253,3 +253,9 @@ def test_the_interval_of_the_debiased_error_is_the_bootstraps_about_the_plug_in_
     assert result.low == pytest.approx(max(own + plug_in - high, 0) ** 0.5, abs=1e-9)
     assert result.high == pytest.approx((own + plug_in - low) ** 0.5, abs=1e-9)
     assert result.low > 0
+
+
+def test_the_bandwidth_is_one_where_most_predictions_are_equal():
+    logits, labels = torch.tensor([[2.0, 0.0]] * 3 + [[0.0, 1.0]]), torch.tensor([0, 1, 0, 1])
+    assert kernel_calibration_error(logits, labels) == kernel_calibration_error(logits, labels, bandwidth=1.0)
+    assert kernel_calibration_error(logits, labels) != kernel_calibration_error(logits, labels, bandwidth=2.0)

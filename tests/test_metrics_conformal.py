@@ -112,6 +112,10 @@ def test_groups_of_sets_and_of_the_surest_predictions():
     surest = selective_accuracy(logits, torch.tensor([0, 0, 1, 1]), [500, 5], share=0.5)
     assert (surest["accuracy"], surest["kept_many"], surest["kept_few"]) == (1, 1, 0)
     assert "accuracy_few" not in surest
+    # Of two samples of a rare class only the surer one counts, which is right; of the frequent class both are kept.
+    logits = torch.tensor([[9.0, 0.0], [0.0, 9.0], [0.0, 8.0], [0.1, 0.0]])
+    surest = selective_accuracy(logits, torch.tensor([0, 0, 1, 1]), [500, 5], share=0.75)
+    assert (surest["accuracy_many"], surest["accuracy_few"], surest["kept_few"]) == (0.5, 1, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,17 @@ def test_whitened_directions_are_the_factor_of_the_pseudo_inverse(k, d):
     torch.testing.assert_close(singular.flip(0), torch.linalg.svdvals(centered)[: len(singular)])
 
 
+def test_means_on_a_line_have_one_direction_and_no_nan():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        line = torch.randn(1, 9, generator=generator, dtype=torch.float64)
+        means = torch.randn(6, 1, generator=generator, dtype=torch.float64) @ line
+        columns, singular = whitened_directions(means - means.mean(0), torch.tensor(0.0, dtype=torch.float64))
+        assert bool(columns.isfinite().all())
+        assert bool(singular.isfinite().all())
+        assert int((singular > 0).sum()) == 1
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     x, y, w, b = draw_classes_with_head(5, 100, 5, 4)

@@ -65,9 +65,9 @@ def test_knn_caps_k_and_does_not_depend_on_blocks(monkeypatch):
     assert knn_accuracy(x, y, queries, answers, k=10_000) == at_once
     # Low temperature: the nearest one decides, however many others vote.
     first = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(x.numpy(), y.numpy())
-    assert knn_accuracy(x, y, queries, answers, k=30, temperature=1e-4) == pytest.approx(
-        first.score(queries.numpy(), answers.numpy())
-    )
+    expected = pytest.approx(first.score(queries.numpy(), answers.numpy()))
+    assert knn_accuracy(x, y, queries, answers, k=30, temperature=1e-4) == expected
+    assert knn_accuracy(x, y, queries, answers, k=1) == expected
 
 
 def test_the_probe_is_the_regression_of_scikit_learn_at_the_chosen_strength(monkeypatch):

@@ -296,6 +296,7 @@ def test_grood_keeps_evenly_spaced_samples():
     ("score", "published"),
     [
         (GEN, {"gamma": 0.1, "largest": 100}),  # Liu, Lochman and Zach (2023), released code
+        (KNN, {"k": 50}),  # Sun, Ming, Zhu and Li (2022), CIFAR-10
         (NCI, {"alpha": 1e-4}),  # Liu and Qin (2025), released code
         (Energy, {"temperature": 1.0}),  # Liu et al. (2020)
     ],
